@@ -20,7 +20,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use natterjack_protocol::{MsgId, Refusal, Thread};
+use natterjack_protocol::{MsgId, Refusal, Thread, internal::rpc::HeardOf};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{event::TopicKey, heads_batch::Barrier, topic::VisibleRange};
@@ -44,6 +44,10 @@ enum Command {
         session: SessionId,
         threads: Vec<(TopicKey, Thread)>,
         reply: oneshot::Sender<Barrier>,
+    },
+    Heard {
+        threads: Vec<(TopicKey, Thread)>,
+        reply: oneshot::Sender<Vec<Option<HeardOf>>>,
     },
     GoLive {
         session: Arc<SessionHandle>,
@@ -108,6 +112,13 @@ impl LiveHandle {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Heads { session, threads, reply }).await?;
         answer.await.map_err(|_| refuse(EdgeError::Stopping))
+    }
+
+    /// What came here of each thread. None: nobody here subscribes to it, or something of it is missing.
+    pub async fn heard(&self, threads: Vec<(TopicKey, Thread)>) -> Result<Vec<Option<HeardOf>>, Refusal> {
+        let (reply, heard) = oneshot::channel();
+        self.command(Command::Heard { threads, reply }).await?;
+        heard.await.map_err(|_| refuse(EdgeError::Stopping))
     }
 
     /// Pages have gone out as far as `topics` say. `then` is queued behind what was held meanwhile. False: that was too

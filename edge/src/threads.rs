@@ -1,7 +1,9 @@
 //! The list of a user's threads: pinned ones first, then by what happened last, each with its last visible event. Asked
 //! over the socket and over HTTP.
 
+pub mod heard;
 pub mod marks;
+mod names;
 pub mod order;
 
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use natterjack_protocol::{
     client::{frame::ThreadSummary, thread_settings::ThreadSettings},
     internal::{
         cursors::UserCursors,
-        rpc::{LastEntry, LatestOf, ReadAccess},
+        rpc::{AskedThread, LastEntry, LatestOf, ReadAccess},
     },
     limits,
     log::fold::ThreadItem,
@@ -21,7 +23,9 @@ use natterjack_protocol::{
 };
 
 use self::{
+    heard::HeardThreads,
     marks::ListMarks,
+    names::GroupNames,
     order::{KeptOrders, Listed, OrderedThread},
 };
 use crate::{
@@ -63,6 +67,8 @@ pub struct ThreadLists {
     cursors: CursorKeeper,
     pub settings: SettingsKeeper,
     marks: ListMarks,
+    heard: HeardThreads,
+    names: GroupNames,
     orders: KeptOrders,
 }
 
@@ -86,9 +92,11 @@ impl ThreadLists {
         cursors: &CursorKeeper,
         settings: SettingsKeeper,
         marks: ListMarks,
+        heard: HeardThreads,
     ) -> Self {
         let (history, people, cursors) = (history.clone(), people.clone(), cursors.clone());
-        Self { history, people, cursors, settings, marks, orders: KeptOrders::default() }
+        let names = GroupNames::new(&people);
+        Self { history, people, cursors, settings, marks, heard, names, orders: KeptOrders::default() }
     }
 
     pub async fn page(
@@ -135,7 +143,7 @@ impl ThreadLists {
         if end < keys.len() {
             next = keys[..end].last().map(|(key, _)| *key);
         }
-        let rows = found.into_iter().take(end).map(|found| found.summary(self.people.clone()));
+        let rows = found.into_iter().take(end).map(|found| found.summary(self.names.clone()));
         let threads = stream::iter(rows.collect::<Vec<_>>()).buffered(NAMES_AT_ONCE).collect().await;
         Ok(ListedThreads { threads, next: next.map(MsgId), synced })
     }
@@ -219,7 +227,15 @@ impl ThreadLists {
     async fn answered(self, reader: UserId, mut asked: Vec<Asked>) -> Result<Vec<LatestOf>, Refusal> {
         let mut rows = Vec::with_capacity(asked.len());
         while !asked.is_empty() {
-            let threads = asked.iter().map(|a| (a.thread.clone(), ReadAccess::from(&a.item), a.read)).collect();
+            let names: Vec<Thread> = asked.iter().map(|a| a.thread.clone()).collect();
+            let heard = self.heard.of(&reader, &names).await;
+            let of = |((a, thread), heard): ((&Asked, Thread), _)| AskedThread {
+                thread,
+                access: ReadAccess::from(&a.item),
+                read: a.read,
+                heard,
+            };
+            let threads = asked.iter().zip(names).zip(heard).map(of).collect();
             let latest = self.history.ask_in_turn(latest(reader.clone(), threads)).await?;
             if !(1..=asked.len()).contains(&latest.len()) {
                 return Err(invalid_reply("nothing, or more than was asked for"));
@@ -250,12 +266,12 @@ impl Size for FoundThread {
 }
 
 impl FoundThread {
-    async fn summary(self, people: People) -> ThreadSummary {
+    async fn summary(self, names: GroupNames) -> ThreadSummary {
         let OrderedThread { thread, item, .. } = self.row;
-        let LatestOf { last, cut, newest, unread } = self.latest;
+        let LatestOf { last, cut, newest, unread, control } = self.latest;
         let name = match &thread {
             // A list without a name is better than none.
-            Thread::Group { gid } => people.group(gid).await.ok().flatten().map(|g| g.name),
+            Thread::Group { gid } => names.name(gid, control).await,
             Thread::Dm { .. } => None,
         };
         // An ack may have gone further than the thread has: up to the newest id of its partition.

@@ -168,7 +168,7 @@ fn about(request: &HistoryRequest) -> Option<&Thread> {
         | HistoryRequest::FindCid { thread, .. }
         | HistoryRequest::IsMessage { thread, .. } => Some(thread),
         HistoryRequest::LastEntries { threads } => threads.first(),
-        HistoryRequest::Latest { threads, .. } => threads.first().map(|(thread, ..)| thread),
+        HistoryRequest::Latest { threads, .. } => threads.first().map(|asked| &asked.thread),
     }
 }
 

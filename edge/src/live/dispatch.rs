@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use natterjack_nats::{FanInEvent, LiveKind, SubscriptionSlot as FanInSlot, subjects};
 use natterjack_protocol::{
-    GroupId, Refusal, Times,
+    GroupId, Refusal, Thread, Times,
     internal::live::{Beat, LiveMessage},
 };
 use tokio::{
@@ -220,6 +220,11 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
                 let slots = self.topics.slots_of(session);
                 let everywhere = threads.is_empty();
                 self.heads.wait(HeadsWaiter { slots, threads, everywhere, reply: Some(reply) });
+            }
+            Command::Heard { threads, reply } => {
+                let heard = |(key, thread): &(TopicKey, Thread)| self.topics.by_key(key)?.heard(thread.hash64());
+                // Who asked may have gone.
+                let _ = reply.send(threads.iter().map(heard).collect());
             }
             Command::GoLive { session, topics, then, reply } => {
                 // Membership may have changed while the pages went out.

@@ -16,6 +16,7 @@ use std::{
 use natterjack_protocol::{
     Most, MsgId, Thread, UserId,
     client::{close, frame::ServerFrame},
+    internal::rpc::HeardOf,
     limits,
     log::{
         chain::{self, ChainLink},
@@ -192,6 +193,13 @@ impl Topic {
     /// Up to where a thread was shown: the chain's end, or the frontier at which the subject was subscribed.
     fn shown_upto(&self, hash: u64) -> Option<MsgId> {
         self.shown.get(&hash).map(|last| last.id).or(self.base_of(hash))
+    }
+
+    /// What came of a thread here. None: the barrier has not come back, or something is missing.
+    pub fn heard(&self, hash: u64) -> Option<HeardOf> {
+        let since = self.base_of(hash).filter(|_| !self.repairs.contains_key(&hash))?;
+        let head = self.shown.get(&hash).map(|last| last.id).filter(|id| *id > since);
+        Some(HeardOf { since, head: head.unwrap_or_default() })
     }
 
     /// An event from the live subject. Some: fetch this first.

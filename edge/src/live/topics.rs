@@ -171,7 +171,7 @@ impl Topics {
         self.by_session.get(&session).cloned().unwrap_or_default()
     }
 
-    fn by_key(&self, key: &TopicKey) -> Option<&Topic> {
+    pub fn by_key(&self, key: &TopicKey) -> Option<&Topic> {
         self.by_key.get(key).and_then(|slot| self.slots[*slot as usize].as_ref()).map(|e| &e.topic)
     }
 

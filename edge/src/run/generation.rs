@@ -45,7 +45,7 @@ use crate::{
     session::{Counts, Services, backend::EdgeBackend},
     sessions::Sessions,
     status::StatusWatch,
-    threads::{ThreadLists, marks::ListMarks},
+    threads::{ThreadLists, heard::HeardThreads, marks::ListMarks},
 };
 
 /// At the end, when all sessions have gone: how long HTTP requests have to finish.
@@ -243,7 +243,9 @@ impl Parts {
         let (status, thread_log) = (log.status.clone(), ThreadLog::new(nats, log.layout));
         let control =
             ControlAppender::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
-        let threads = ThreadLists::new(&history, &people, &cursors, settings, ListMarks::new(&clock, log.layout));
+        let marks = ListMarks::new(&clock, log.layout);
+        let heard = HeardThreads::new(&live, &clock, log.layout);
+        let threads = ThreadLists::new(&history, &people, &cursors, settings, marks, heard);
         let pages = Pages::new(&history, &people);
         let receipts = Receipts::new(&KvBuckets::new(nats, log.layout), &people, &pages);
         let admission = Arc::new(Admission {

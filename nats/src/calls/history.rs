@@ -3,7 +3,7 @@
 use natterjack_protocol::{
     Cid, Event, MsgId, Thread, UserId,
     client::frame::Page,
-    internal::rpc::{HistoryAnswer, HistoryRequest, LastEntry, LatestOf, PageStart, ReadAccess},
+    internal::rpc::{AskedThread, HistoryAnswer, HistoryRequest, LastEntry, LatestOf, PageStart, ReadAccess},
 };
 
 use super::RpcCall;
@@ -50,7 +50,7 @@ pub fn last_entries(threads: Vec<Thread>) -> HistoryCall<Vec<LastEntry>> {
 
 /// The newest visible event of each thread, and how many messages are behind what was read, of the first ones at least:
 /// ask again for the rest.
-pub fn latest(reader: UserId, threads: Vec<(Thread, ReadAccess, Option<MsgId>)>) -> HistoryCall<Vec<LatestOf>> {
+pub fn latest(reader: UserId, threads: Vec<AskedThread>) -> HistoryCall<Vec<LatestOf>> {
     call(HistoryRequest::Latest { reader, threads }, |answer| match answer {
         HistoryAnswer::Latest(latest) => Some(latest),
         _ => None,

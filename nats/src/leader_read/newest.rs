@@ -25,6 +25,8 @@ pub struct NewestEntry {
     pub control: MsgId,
     /// Whatever was acknowledged before the question was asked is in this answer.
     pub certain: bool,
+    /// Its partition's log was read up to here.
+    pub up_to: MsgId,
 }
 
 /// How far each partition's log was, by its leader, and when that was asked.
@@ -44,10 +46,10 @@ impl LeaderReader {
     pub async fn newest_of(&self, threads: &[Thread]) -> Result<Vec<NewestEntry>, LogError> {
         let mut newest = vec![NewestEntry::default(); threads.len()];
         let read = self.by_partition(threads).into_iter().map(|(p, part)| self.newest_in(p, part, threads));
-        for (part, found, certain) in try_join_all(read).await? {
+        for (part, found, certain, up_to) in try_join_all(read).await? {
             for at in part {
                 let of = found.get(&threads[at]).cloned().unwrap_or_default();
-                newest[at] = NewestEntry { certain, ..of };
+                newest[at] = NewestEntry { certain, up_to, ..of };
             }
         }
         Ok(newest)
@@ -68,7 +70,7 @@ impl LeaderReader {
         p: u32,
         part: Vec<usize>,
         threads: &[Thread],
-    ) -> Result<(Vec<usize>, HashMap<Thread, NewestEntry>, bool), LogError> {
+    ) -> Result<(Vec<usize>, HashMap<Thread, NewestEntry>, bool, MsgId), LogError> {
         let subjects: Vec<String> = part.iter().flat_map(|at| self.subjects(&threads[*at])).collect();
         // One after the other: while others write, an end that was asked later would be beyond any answer.
         let end = self.end_since(p, Instant::now()).await?;
@@ -83,7 +85,8 @@ impl LeaderReader {
                 of.last = Some(record);
             }
         }
-        Ok((part, found, up_to.is_some_and(|up_to| MsgId(up_to) >= end)))
+        let up_to = up_to.map_or(MsgId::NONE, MsgId);
+        Ok((part, found, up_to >= end, up_to))
     }
 
     /// How far the log is by its leader, asked at or after this moment. All who wait share an answer.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::{StreamExt, stream};
 use natterjack_protocol::{
     Most, MsgId, Thread, UserId,
-    internal::rpc::{LastEntry, LatestOf, ReadAccess},
+    internal::rpc::{AskedThread, LastEntry, LatestOf},
     limits,
     size::{self, Size},
 };
@@ -72,28 +72,26 @@ impl<S: ArchiveStore> View<S> {
     pub(super) async fn latest(
         &self,
         reader: UserId,
-        threads: Vec<(Thread, ReadAccess, Option<MsgId>)>,
+        threads: Vec<AskedThread>,
     ) -> Result<Vec<LatestOf>, HistoryError> {
         let tails = self.known_tails(&threads).await;
-        let looks = threads.into_iter().zip(tails).map(|((thread, access, read), tail)| {
-            let known = tail.and_then(|known| {
-                let latest = known.tail.latest_of(&reader, &access.intervals, read)?;
-                Some((latest, known.changed))
-            });
+        let looks = threads.into_iter().zip(tails).map(|(AskedThread { thread, access, read, .. }, tail)| {
+            let control = tail.as_ref().and_then(|known| known.control);
+            let known = tail.and_then(|known| known.tail.latest_of(&reader, &access.intervals, read));
             let mut reader = Reader { user: reader.clone(), intervals: access.intervals };
             async move {
-                if let Some((latest, changed)) = known
-                    && (!changed || !reader.ended(&self.log, &thread, access.v).await?)
+                // Of control entries that the asker does not know one may have ended the membership.
+                if let Some(latest) = known
+                    && (control.is_some_and(|id| id <= access.v) || !reader.ended(&self.log, &thread, access.v).await?)
                 {
-                    return Ok(latest);
+                    return Ok::<_, HistoryError>(LatestOf { control, ..latest });
                 }
                 let _place = self.places.acquire().await;
-                let latest = self.latest_of(&thread, &reader, read).await?;
+                let mut latest = self.latest_of(&thread, &reader, read).await?;
                 if reader.ended(&self.log, &thread, access.v).await? {
-                    self.latest_of(&thread, &reader, read).await
-                } else {
-                    Ok(latest)
+                    latest = self.latest_of(&thread, &reader, read).await?;
                 }
+                Ok(LatestOf { control, ..latest })
             }
         });
         let mut looks = stream::iter(looks).buffered(SIDE_BY_SIDE);
@@ -146,7 +144,7 @@ impl<S: ArchiveStore> View<S> {
             None => None,
         };
         let (last, cut) = preview(row);
-        Ok(LatestOf { last: Some(last), cut, newest, unread })
+        Ok(LatestOf { last: Some(last), cut, newest, unread, control: None })
     }
 
     /// From the end of the thread, which others may ask for, too.

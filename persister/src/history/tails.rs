@@ -1,5 +1,6 @@
 //! The ends of threads, for their lists: what a look at a thread found there is kept by the id of its newest entry, and
-//! is what everybody finds as long as that is the newest one. A question for many threads asks the log once for what
+//! is what everybody finds as long as that is the newest one. An edge to which a thread's events come says how far it
+//! has heard of it: what is as new as that is the answer. Of all other threads of a question the log is asked once what
 //! stands last in each; most need nothing else.
 
 use std::{collections::HashMap, mem, sync::Arc};
@@ -7,7 +8,7 @@ use std::{collections::HashMap, mem, sync::Arc};
 use natterjack_nats::NewestEntry;
 use natterjack_protocol::{
     Event, MsgId, Thread, UserId,
-    internal::rpc::{LastEntry, LatestOf, ReadAccess},
+    internal::rpc::{AskedThread, HeardOf, LastEntry, LatestOf},
     limits,
     log::Intervals,
 };
@@ -71,7 +72,7 @@ impl ThreadTail {
             Some(read) if parts.0.len() > 1 && read < here.since => return None,
             Some(read) => Some(self.unread(&author(reader), read.next().max(here.since))?),
         };
-        Some(LatestOf { last: Some(self.last.clone()), cut: self.cut, newest: self.newest, unread })
+        Some(LatestOf { last: Some(self.last.clone()), cut: self.cut, newest: self.newest, unread, control: None })
     }
 
     /// Messages of others with this id or a larger one.
@@ -84,62 +85,97 @@ impl ThreadTail {
     }
 }
 
+/// A tail and how new it is.
+#[derive(Debug, Clone)]
+pub(super) struct KnownTail {
+    pub tail: Arc<ThreadTail>,
+    /// The log of its partition had nothing newer up to here.
+    up_to: MsgId,
+    /// The newest control entry, 0 if the log had none; none: nobody has looked.
+    pub control: Option<MsgId>,
+}
+
 /// In two halves: when the younger one is full, the older one goes.
 #[derive(Default)]
-pub(super) struct KeptTails(Mutex<[HashMap<Thread, Arc<ThreadTail>>; 2]>);
+pub(super) struct KeptTails(Mutex<[HashMap<Thread, KnownTail>; 2]>);
 
 impl KeptTails {
+    /// What a look found. How new that is, a question to the log before it has told.
     pub fn keep(&self, thread: &Thread, tail: ThreadTail) {
+        let newest = tail.newest.id;
+        let before = self.get(thread).filter(|known| known.tail.newest.id == newest);
+        let (up_to, control) = before.map_or((newest, None), |known| (known.up_to, known.control));
+        self.put(thread, KnownTail { tail: Arc::new(tail), up_to, control });
+    }
+
+    fn put(&self, thread: &Thread, known: KnownTail) {
         let mut halves = self.0.lock();
         if halves[0].len() >= KEPT / 2 {
             halves[1] = mem::take(&mut halves[0]);
         }
-        halves[0].insert(thread.clone(), Arc::new(tail));
+        halves[0].insert(thread.clone(), known);
     }
 
-    fn get(&self, thread: &Thread, newest: MsgId) -> Option<Arc<ThreadTail>> {
+    fn get(&self, thread: &Thread) -> Option<KnownTail> {
         let mut halves = self.0.lock();
-        if let Some(tail) = halves[0].get(thread) {
-            return Some(tail.clone()).filter(|tail| tail.newest.id == newest);
+        if let Some(known) = halves[0].get(thread) {
+            return Some(known.clone());
         }
-        let tail = halves[1].get(thread).filter(|tail| tail.newest.id == newest)?.clone();
-        halves[0].insert(thread.clone(), tail.clone());
-        Some(tail)
+        let known = halves[1].get(thread)?.clone();
+        halves[0].insert(thread.clone(), known.clone());
+        Some(known)
     }
-}
 
-/// What is known of a thread without a look at it.
-#[derive(Clone)]
-pub(super) struct KnownTail {
-    pub tail: Arc<ThreadTail>,
-    /// There are control entries that the asker does not know: the membership may have ended.
-    pub changed: bool,
+    /// As new as somebody has heard.
+    fn as_heard(&self, thread: &Thread, heard: HeardOf) -> Option<KnownTail> {
+        let as_new = |known: &KnownTail| match heard.head {
+            MsgId::NONE => known.up_to >= heard.since,
+            head => known.tail.newest.id >= head,
+        };
+        self.get(thread).filter(|known| known.control.is_some() && as_new(known))
+    }
 }
 
 impl<S: ArchiveStore> View<S> {
     /// Of these threads; none where a look is needed.
-    pub(super) async fn known_tails(&self, threads: &[(Thread, ReadAccess, Option<MsgId>)]) -> Vec<Option<KnownTail>> {
-        let none = || vec![None; threads.len()];
-        let names: Vec<Thread> = threads.iter().map(|(thread, ..)| thread.clone()).collect();
-        let (Ok(newest), Ok(lost)) = (self.log.newest_of(&names).await, self.store.lost().await) else { return none() };
+    pub(super) async fn known_tails(&self, threads: &[AskedThread]) -> Vec<Option<KnownTail>> {
+        let mut known = vec![None; threads.len()];
+        let Ok(lost) = self.store.lost().await else { return known };
+        let whole = |thread: &Thread| !lost.iter().any(|l| l.concerns(thread));
+        let mut ask = Vec::new();
+        for (at, of) in threads.iter().enumerate().filter(|(_, of)| whole(&of.thread)) {
+            known[at] = of.heard.and_then(|heard| self.tails.as_heard(&of.thread, heard));
+            if known[at].is_none() {
+                ask.push(at);
+            }
+        }
+        let names: Vec<Thread> = ask.iter().map(|at| threads[*at].thread.clone()).collect();
+        let newest = if ask.is_empty() { Ok(Vec::new()) } else { self.log.newest_of(&names).await };
+        let Ok(newest) = newest else { return known };
         let mut ids = self.archived_ids(&names, &newest).await;
-        let mut known = none();
-        for (at, (thread, access, _)) in threads.iter().enumerate() {
-            let NewestEntry { last, control, certain } = &newest[at];
-            let id = last.as_ref().map(|last| last.id).or_else(|| ids.remove(thread));
-            let Some(id) = id.filter(|_| *certain && !lost.iter().any(|l| l.concerns(thread))) else { continue };
-            let tail = match (self.tails.get(thread, id), last) {
-                (Some(tail), _) => Some(tail),
-                (None, Some(last)) => {
-                    // Nothing came later that could have changed it; a copy of an earlier one is no row.
-                    let rows = self.without_copies(vec![last.clone()]).await.unwrap_or_default();
-                    ThreadTail::of(rows.into_iter().map(row).collect(), false).map(Arc::new)
-                }
-                (None, None) => None,
-            };
-            known[at] = tail.map(|tail| KnownTail { tail, changed: *control > access.v });
+        for ((at, thread), newest) in ask.into_iter().zip(&names).zip(newest) {
+            known[at] = self.tail_of(thread, newest, ids.remove(thread)).await;
         }
         known
+    }
+
+    /// `archived`: the newest one of a thread that the log does not have any more.
+    async fn tail_of(&self, thread: &Thread, newest: NewestEntry, archived: Option<MsgId>) -> Option<KnownTail> {
+        let NewestEntry { last, control, certain, up_to } = newest;
+        let id = last.as_ref().map(|last| last.id).or(archived).filter(|_| certain)?;
+        let kept = self.tails.get(thread).map(|known| known.tail).filter(|tail| tail.newest.id == id);
+        let tail = match (kept, last) {
+            (Some(tail), _) => tail,
+            (None, Some(last)) => {
+                // Nothing came later that could have changed it; a copy of an earlier one is no row.
+                let rows = self.without_copies(vec![last]).await.unwrap_or_default();
+                Arc::new(ThreadTail::of(rows.into_iter().map(row).collect(), false)?)
+            }
+            (None, None) => return None,
+        };
+        let known = KnownTail { tail, up_to, control: Some(control) };
+        self.tails.put(thread, known.clone());
+        Some(known)
     }
 
     /// The newest ids of those threads that are not in the log any more, where the archive reaches up to it.
@@ -233,18 +269,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_found_by_its_newest_id_alone_and_the_oldest_half_goes() {
+    fn what_is_kept_answers_whoever_has_heard_no_more_and_the_oldest_half_goes() {
         let (kept, t) = (KeptTails::default(), thread("t"));
+        let heard = |since, head| {
+            kept.as_heard(&t, HeardOf { since: MsgId(since), head: MsgId(head) }).map(|known| known.tail.rows.len())
+        };
+        kept.keep(&t, ThreadTail::of(rows()[..1].to_vec(), false).unwrap());
+        assert_eq!((heard(5, 0), heard(5, 9)), (None, None), "of its control entries nothing is known");
+        let tail = kept.get(&t).unwrap().tail;
+        kept.put(&t, KnownTail { tail, up_to: MsgId(20), control: Some(MsgId(3)) });
+        assert_eq!((heard(20, 0), heard(21, 0)), (Some(1), None), "nothing since then, or later");
+        assert_eq!((heard(5, 9), heard(5, 10)), (Some(1), None), "somebody has heard of a newer one");
         kept.keep(&t, ThreadTail::of(rows(), true).unwrap());
-        assert!(kept.get(&t, MsgId(9)).is_some() && kept.get(&t, MsgId(10)).is_none());
+        assert_eq!(heard(20, 0), Some(4), "a longer look at the same end");
+        let mut newer = rows();
+        newer.insert(0, text(&t, 30, "a", "thirty"));
+        kept.keep(&t, ThreadTail::of(newer, true).unwrap());
+        assert_eq!(heard(5, 0), None);
         for n in 0..KEPT / 2 {
             kept.keep(&thread(&format!("t{n}")), ThreadTail::of(rows(), true).unwrap());
         }
-        assert!(kept.get(&t, MsgId(9)).is_some(), "asked for again, it is young again");
+        assert!(kept.get(&t).is_some(), "asked for again, it is young again");
         for n in 0..KEPT {
             kept.keep(&thread(&format!("u{n}")), ThreadTail::of(rows(), true).unwrap());
         }
-        assert!(kept.get(&t, MsgId(9)).is_none());
+        assert!(kept.get(&t).is_none());
         assert!(kept.0.lock().iter().map(HashMap::len).sum::<usize>() <= KEPT);
     }
 }

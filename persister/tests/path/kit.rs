@@ -24,7 +24,7 @@ use natterjack_persister::{
 use natterjack_protocol::{
     Body, Cid, Entry, Event, Kind, Most, MsgId, Refusal, Thread, Times, UserId,
     client::frame::Page,
-    internal::rpc::{HistoryAnswer, HistoryRequest, LastEntry, PageStart, ReadAccess},
+    internal::rpc::{AskedThread, HeardOf, HistoryAnswer, HistoryRequest, LastEntry, LatestOf, PageStart, ReadAccess},
     log::{
         Intervals,
         fold::{GroupState, ThreadItem},
@@ -255,10 +255,14 @@ impl World {
     }
 
     pub async fn latest(&self, reader: &str, threads: &[&Thread]) -> Vec<Option<Event>> {
-        let threads = threads.iter().map(|t| ((*t).clone(), everything(), None)).collect();
+        let threads = threads.iter().map(|t| asked(t, None, None)).collect();
+        self.latest_of(reader, threads).await.into_iter().map(|l| l.last).collect()
+    }
+
+    pub async fn latest_of(&self, reader: &str, threads: Vec<AskedThread>) -> Vec<LatestOf> {
         match self.ask(&HistoryRequest::Latest { reader: user(reader), threads }).await.unwrap() {
-            HistoryAnswer::Latest(latest) => latest.into_iter().map(|l| l.last).collect(),
-            other => panic!("events were asked for: {other:?}"),
+            HistoryAnswer::Latest(latest) => latest,
+            other => panic!("the latest were asked for: {other:?}"),
         }
     }
 
@@ -269,12 +273,13 @@ impl World {
 
     /// Unread messages of somebody who has read up to here.
     pub async fn unread(&self, reader: &str, thread: &Thread, read: MsgId) -> Option<u8> {
-        let threads = vec![(thread.clone(), everything(), Some(read))];
-        match self.ask(&HistoryRequest::Latest { reader: user(reader), threads }).await.unwrap() {
-            HistoryAnswer::Latest(latest) => latest[0].unread,
-            other => panic!("a count was asked for: {other:?}"),
-        }
+        self.latest_of(reader, vec![asked(thread, Some(read), None)]).await[0].unread
     }
+}
+
+/// By somebody who sees all of it.
+pub fn asked(thread: &Thread, read: Option<MsgId>, heard: Option<HeardOf>) -> AskedThread {
+    AskedThread { thread: thread.clone(), access: everything(), read, heard }
 }
 
 fn everything() -> ReadAccess {

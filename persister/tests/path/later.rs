@@ -19,7 +19,7 @@ use natterjack_persister::{
 use natterjack_protocol::{
     Body, Event, Kind, Most, MsgId, Thread, UserId,
     client::frame::Page,
-    internal::rpc::{HistoryAnswer, HistoryRequest, PageStart, ReadAccess},
+    internal::rpc::{AskedThread, HeardOf, HistoryAnswer, HistoryRequest, PageStart, ReadAccess},
     log::{Intervals, Role},
 };
 use natterjack_testkit::now_ms;
@@ -55,7 +55,7 @@ async fn talk(w: &World, rng: &mut StdRng, (team, dm): (&Thread, &Thread), said:
     }
 }
 
-fn members(users: &[&str]) -> Body {
+pub fn members(users: &[&str]) -> Body {
     let users = users.iter().map(|u| user(u)).collect();
     Body { users, name: Some("g".into()), ..Body::default() }
 }
@@ -142,7 +142,12 @@ async fn question(history: &History<Switched>, model: &Model, mut rng: StdRng, w
     // One of those who write, too: what they wrote is not unread.
     let (read, reader) =
         (model.rows.choose(&mut rng).unwrap().id, [user("reader"), user("a")].choose(&mut rng).unwrap().clone());
-    let threads = vec![(thread, access, Some(read))];
+    // By an edge that has heard nothing of it, or some.
+    let newest = model.rows.last().unwrap().id;
+    let before = MsgId(newest.0 - 1);
+    let some = [HeardOf { since: newest, head: MsgId::NONE }, HeardOf { since: before, head: newest }];
+    let heard = [None, Some(some[0]), Some(some[1])].choose(&mut rng).copied().flatten();
+    let threads = vec![AskedThread { thread, access, read: Some(read), heard }];
     match ask(history, HistoryRequest::Latest { reader: reader.clone(), threads }).await {
         Some(HistoryAnswer::Latest(latest)) => {
             let (unread, is) = (latest[0].unread, model.unread(&reader, read));

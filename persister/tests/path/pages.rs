@@ -6,12 +6,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use natterjack_protocol::{
     Body, Kind, MsgId,
-    internal::rpc::{HistoryAnswer, HistoryRequest, PageStart, ReadAccess},
+    internal::rpc::{AskedThread, HeardOf, HistoryAnswer, HistoryRequest, PageStart, ReadAccess},
     log::{Interval, Intervals, Role},
 };
 use tokio::time::{Instant, sleep};
 
-use super::kit::*;
+use super::{kit::*, later::members};
 
 /// P1: from the ack on, a message is in every page; while the archive is killed and started again all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -181,9 +181,44 @@ async fn a_page_ends_where_the_log_ends_the_membership() {
             panic!("a page was asked for")
         };
         assert!(after.events.is_empty() && !after.more);
-        let latest = HistoryRequest::Latest { reader: user("m"), threads: vec![(t.clone(), access.clone(), None)] };
+        let latest = HistoryRequest::Latest {
+            reader: user("m"),
+            threads: vec![AskedThread { thread: t.clone(), access: access.clone(), read: None, heard: None }],
+        };
         let HistoryAnswer::Latest(latest) = w.ask(&latest).await.unwrap() else { panic!("the latest was asked for") };
         assert_eq!(latest[0].last.as_ref().map(|e| e.id), Some(before));
+    }
+}
+
+/// An edge to which a thread's events come asks for what is as new as these; everybody else for all there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_latest_is_as_new_as_its_asker_has_heard() {
+    let w = World::new().await;
+    let _archive = w.archive("first");
+    let t = group("g");
+    w.send(&t, "o", Kind::GroupCreated, members(&["a", "b"])).await;
+    let one = w.say(&t, "a", "one").await;
+    let latest = async |heard: Option<(MsgId, MsgId)>| {
+        let heard = heard.map(|(since, head)| HeardOf { since, head });
+        let latest = w.latest_of("b", vec![asked(&t, Some(MsgId::NONE), heard)]).await.remove(0);
+        (latest.newest.id, latest.last.unwrap().body.text, latest.unread.unwrap())
+    };
+    for _ in 0..20 {
+        assert_eq!(latest(None).await, (one, Some("one".into()), 1));
+    }
+    for n in 0..50 {
+        let before = latest(None).await;
+        let said = w.say(&t, "a", "two").await;
+        let new = (said, Some("two".into()), before.2 + 1);
+        let old = latest(Some((before.0, MsgId::NONE))).await;
+        assert!(old == before || old == new, "{n}: {old:?}");
+        match n % 3 {
+            0 => assert_eq!(latest(Some((before.0, said))).await, new),
+            1 => assert_eq!(latest(Some((said, MsgId::NONE))).await, new),
+            _ => assert_eq!(latest(None).await, new),
+        }
+        let recalled = w.send(&t, "a", Kind::Recall, on(said, None)).await;
+        assert_eq!(latest(Some((said, recalled))).await, (recalled, None, before.2), "{n}");
     }
 }
 

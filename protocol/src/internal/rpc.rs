@@ -127,6 +127,26 @@ pub struct LastEntry {
     pub ts: u64,
 }
 
+/// What an edge has heard of a thread live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeardOf {
+    /// Whatever came later than this it has heard.
+    pub since: MsgId,
+    /// The newest of that; 0: nothing.
+    pub head: MsgId,
+}
+
+/// A thread of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedThread {
+    pub thread: Thread,
+    pub access: ReadAccess,
+    /// How far the reader has read; none: what is not read is not counted.
+    pub read: Option<MsgId>,
+    /// An answer is to be as new as this; none: as the log.
+    pub heard: Option<HeardOf>,
+}
+
 /// What the list of threads says of one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatestOf {
@@ -137,6 +157,8 @@ pub struct LatestOf {
     pub newest: LastEntry,
     /// Messages of others behind what the reader has read, up to `limits::UNREAD_MAX`; none: not known now.
     pub unread: Option<u8>,
+    /// The newest control entry, 0 if the log has none; none: that is not known.
+    pub control: Option<MsgId>,
 }
 
 /// To `history`: any instance answers, from archive and log together.
@@ -151,10 +173,9 @@ pub enum HistoryRequest {
     Between { thread: Thread, after: MsgId, upto: MsgId, limit: u16 },
     /// The newest entry of each thread.
     LastEntries { threads: Vec<Thread> },
-    /// The newest visible event of each thread, and how many messages are behind what was read (none: that is not
-    /// known), for the thread list.
+    /// The newest visible event of each thread, and how many messages are behind what was read, for the thread list.
     /// The answer may be of the first ones only: ask again for the rest.
-    Latest { reader: UserId, threads: Vec<(Thread, ReadAccess, Option<MsgId>)> },
+    Latest { reader: UserId, threads: Vec<AskedThread> },
     /// The id under which (thread, sender, cid) is stored, if it is; looked for from the cid's time on, archive and
     /// log. `below`: only an id smaller than this counts (the late rule: is that entry a copy?).
     FindCid { thread: Thread, sender: UserId, cid: Cid, below: Option<MsgId> },
