@@ -200,13 +200,13 @@ impl CursorKeeper {
             }
             Err(e) => return Err(refuse(e)),
         };
-        let threads = session.state.snapshot();
-        let told =
-            threads.iter().filter(|(thread, item)| item.visible() && (since_s.is_some() || has.contains_key(thread)));
-        let told = told.map(|(thread, _)| thread);
-        let read: Vec<(&Thread, MsgId)> = cursors.read_since(told, since_s.unwrap_or(0)).collect();
-        for part in read.chunks(limits::CURSORS_PER_HELLO) {
-            let threads = part.iter().map(|(thread, id)| ((*thread).clone(), *id)).collect();
+        let told = session.state.select(|thread, item| {
+            item.visible()
+                && (since_s.is_some() || has.contains_key(thread))
+                && cursors.read_since(thread, since_s.unwrap_or(0)).is_some()
+        });
+        for part in told.chunks(limits::CURSORS_PER_HELLO) {
+            let threads = part.iter().map(|(thread, _)| (thread.clone(), cursors.read(thread))).collect();
             session.frame(&ServerFrame::Read { threads });
         }
         let further = has.iter().filter(|(thread, id)| **id > cursors.got_by(&session.device, thread));

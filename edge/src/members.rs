@@ -160,7 +160,13 @@ impl UserState {
     }
 
     pub fn snapshot(&self) -> Vec<(Thread, ThreadItem)> {
-        self.threads.lock().iter().map(|(t, i)| (t.clone(), i.clone())).collect()
+        self.select(|_, _| true)
+    }
+
+    /// Those of the user's threads that are wanted.
+    pub fn select(&self, mut wanted: impl FnMut(&Thread, &ThreadItem) -> bool) -> Vec<(Thread, ThreadItem)> {
+        let threads = self.threads.lock();
+        threads.iter().filter(|(t, i)| wanted(t, i)).map(|(t, i)| (t.clone(), i.clone())).collect()
     }
 
     /// Keeps the newer item; says whether it changed anything.

@@ -148,9 +148,8 @@ impl SettingsKeeper {
             let at = cursors.settings(thread).at_ms;
             at > 0 && since_s.map_or_else(|| has.contains_key(thread), |since| at / 1_000 >= since)
         };
-        let threads = session.state.snapshot().into_iter();
-        let set: Vec<Thread> =
-            threads.filter(|(thread, item)| item.visible() && set(thread)).map(|(thread, _)| thread).collect();
+        let set = session.state.select(|thread, item| item.visible() && set(thread));
+        let set: Vec<Thread> = set.into_iter().map(|(thread, _)| thread).collect();
         let drafts = self.drafts_if(&session.user, set.iter().any(|thread| cursors.settings(thread).draft)).await;
         for thread in set {
             let settings = cursors.settings(&thread).shown(cursors.read(&thread), drafts.of(&thread));

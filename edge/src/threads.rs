@@ -72,27 +72,13 @@ pub struct ThreadLists {
     orders: KeptOrders,
 }
 
-/// A thread that is asked about, and up to where it was read.
-struct Asked {
-    thread: Thread,
-    item: ThreadItem,
-    read: Option<MsgId>,
-}
-
-impl Size for Asked {
-    fn size(&self) -> usize {
-        self.thread.to_string().len() + size::json(&self.item)
-    }
-}
-
 impl ThreadLists {
     pub fn new(
         history: &HistoryClient,
         people: &People,
         cursors: &CursorKeeper,
         settings: SettingsKeeper,
-        marks: ListMarks,
-        heard: HeardThreads,
+        (marks, heard): (ListMarks, HeardThreads),
     ) -> Self {
         let (history, people, cursors) = (history.clone(), people.clone(), cursors.clone());
         let names = GroupNames::new(&people);
@@ -211,32 +197,24 @@ impl ThreadLists {
         Ok(rows)
     }
 
-    fn asked(&self, row: &OrderedThread, cursors: Option<&UserCursors>) -> Asked {
+    fn asked(&self, row: &OrderedThread, cursors: Option<&UserCursors>) -> AskedThread {
         let read = cursors.map(|c| c.read(&row.thread));
-        Asked { thread: row.thread.clone(), item: row.item.clone(), read }
+        AskedThread { thread: row.thread.clone(), access: ReadAccess::from(&row.item), read, heard: None }
     }
 
     /// In the order of the question.
-    async fn latest(&self, reader: &UserId, asked: Vec<Asked>) -> Result<Vec<LatestOf>, Refusal> {
+    async fn latest(&self, reader: &UserId, asked: Vec<AskedThread>) -> Result<Vec<LatestOf>, Refusal> {
         let asks = questions(asked).into_iter().map(|asked| self.clone().answered(reader.clone(), asked));
         let parts: Vec<_> = stream::iter(asks.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await?;
         Ok(parts.into_iter().flatten().collect())
     }
 
     /// An answer may be of the first threads only.
-    async fn answered(self, reader: UserId, mut asked: Vec<Asked>) -> Result<Vec<LatestOf>, Refusal> {
+    async fn answered(self, reader: UserId, mut asked: Vec<AskedThread>) -> Result<Vec<LatestOf>, Refusal> {
         let mut rows = Vec::with_capacity(asked.len());
         while !asked.is_empty() {
-            let names: Vec<Thread> = asked.iter().map(|a| a.thread.clone()).collect();
-            let heard = self.heard.of(&reader, &names).await;
-            let of = |((a, thread), heard): ((&Asked, Thread), _)| AskedThread {
-                thread,
-                access: ReadAccess::from(&a.item),
-                read: a.read,
-                heard,
-            };
-            let threads = asked.iter().zip(names).zip(heard).map(of).collect();
-            let latest = self.history.ask_in_turn(latest(reader.clone(), threads)).await?;
+            self.heard.tell(&reader, &mut asked).await;
+            let latest = self.history.ask_in_turn(latest(reader.clone(), asked.clone())).await?;
             if !(1..=asked.len()).contains(&latest.len()) {
                 return Err(invalid_reply("nothing, or more than was asked for"));
             }
@@ -289,7 +267,7 @@ pub fn page_limit(limit: Option<u16>) -> Result<usize, Refusal> {
     }
 }
 
-fn questions(mut rest: Vec<Asked>) -> Vec<Vec<Asked>> {
+fn questions(mut rest: Vec<AskedThread>) -> Vec<Vec<AskedThread>> {
     let mut questions = Vec::new();
     while !rest.is_empty() {
         let mut question = std::mem::take(&mut rest);

@@ -17,6 +17,7 @@ use natterjack_nats::{FanInEvent, LiveKind, SubscriptionSlot as FanInSlot, subje
 use natterjack_protocol::{
     GroupId, Refusal, Thread, Times,
     internal::live::{Beat, LiveMessage},
+    log::fold::ThreadItem,
 };
 use tokio::{
     sync::oneshot,
@@ -228,15 +229,17 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
             }
             Command::GoLive { session, topics, then, reply } => {
                 // Membership may have changed while the pages went out.
-                for (thread, item) in session.state.snapshot() {
-                    if !item.intervals.open() {
-                        self.follow_membership(&session, &thread, &item);
-                    }
+                for (thread, item) in session.state.select(|_, item| !item.intervals.open()) {
+                    self.follow_membership(&session, &thread, &item);
                 }
                 let live = self.topics.go_live(session.id, &topics);
                 if let Some(frame) = then.filter(|_| live) {
                     session.outbox.push(frame);
-                    for (thread, item) in session.state.snapshot() {
+                    let is_as_it_is = |thread: &Thread, item: &ThreadItem| {
+                        let key = TopicKey::of(thread, &session.user);
+                        item.intervals.open() && self.topics.is_subscribed(session.id, &key)
+                    };
+                    for (thread, item) in session.state.select(|thread, item| !is_as_it_is(thread, item)) {
                         self.follow_membership(&session, &thread, &item);
                     }
                 }

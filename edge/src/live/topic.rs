@@ -6,16 +6,14 @@
 //! meanwhile.
 
 mod authors;
+mod ephemeral;
 mod subscriber;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use natterjack_protocol::{
     Most, MsgId, Thread, UserId,
-    client::{close, frame::ServerFrame},
+    client::close,
     internal::rpc::HeardOf,
     limits,
     log::{
@@ -51,6 +49,7 @@ const REPAIR: Most = Most { count: limits::OUTBOX_FRAMES, bytes: limits::OUTBOX_
 
 pub struct Topic {
     pub key: TopicKey,
+    /// By session: a group may have tens of thousands here, and each of them is looked for when it attaches.
     subscribers: Vec<Subscriber>,
     /// Per partition the frontier at which the subject was subscribed; none until the barrier has come back.
     base: Vec<Option<MsgId>>,
@@ -75,25 +74,6 @@ impl Topic {
         }
     }
 
-    /// An event of this author came.
-    pub fn wrote(&mut self, author: &str) {
-        if matches!(self.key, TopicKey::Group(_)) {
-            self.authors.get_or_insert_default().wrote(author);
-        }
-    }
-
-    /// The sessions of those to whom receipts of others are of use: in a group, of those who wrote lately.
-    ///
-    /// With what is below for each: they joined later, and may not know of it.
-    pub fn authors_here(&self) -> Vec<(Arc<SessionHandle>, MsgId)> {
-        let wrote = |session: &SessionHandle| match &self.key {
-            TopicKey::User(_) => true,
-            TopicKey::Group(_) => self.authors.as_ref().is_some_and(|a| a.has(&session.user)),
-        };
-        let live = self.subscribers.iter().filter(|s| !s.is_catching_up() && wrote(&s.session));
-        live.map(|s| (s.session.clone(), s.range.since)).collect()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.subscribers.is_empty()
     }
@@ -110,20 +90,33 @@ impl Topic {
     /// A session that subscribes again has read its membership anew: it may have left and joined again while it caught
     /// up.
     pub fn subscribe(&mut self, session: &Arc<SessionHandle>, range: VisibleRange) {
-        match self.subscribers.iter_mut().find(|s| s.session.id == session.id) {
-            Some(subscriber) => subscriber.learn(range),
-            None => {
+        match self.place_of(session.id) {
+            Ok(at) => self.subscribers[at].learn(range),
+            Err(at) => {
                 // Most topics are a user's own and have one subscriber.
                 if self.subscribers.is_empty() {
                     self.subscribers.reserve_exact(1);
                 }
-                self.subscribers.push(Subscriber::new(session, range));
+                self.subscribers.insert(at, Subscriber::new(session, range));
             }
         }
     }
 
+    /// Where it stands, or would stand.
+    fn place_of(&self, session: SessionId) -> Result<usize, usize> {
+        self.subscribers.binary_search_by_key(&session, |s| s.session.id)
+    }
+
     fn subscriber(&self, session: SessionId) -> Option<&Subscriber> {
-        self.subscribers.iter().find(|s| s.session.id == session)
+        self.place_of(session).ok().map(|at| &self.subscribers[at])
+    }
+
+    fn subscriber_mut(&mut self, session: SessionId) -> Option<&mut Subscriber> {
+        self.place_of(session).ok().map(|at| &mut self.subscribers[at])
+    }
+
+    pub fn is_subscribed(&self, session: SessionId) -> bool {
+        self.place_of(session).is_ok()
     }
 
     pub fn is_catching_up(&self, session: SessionId) -> bool {
@@ -137,31 +130,28 @@ impl Topic {
 
     /// What was held is in the pages that the session reads next; holds what comes from here on.
     pub fn catch_up_again(&mut self, session: SessionId) {
-        self.subscribers.iter_mut().filter(|s| s.session.id == session).for_each(Subscriber::catch_up_again);
+        if let Some(subscriber) = self.subscriber_mut(session) {
+            subscriber.catch_up_again();
+        }
     }
 
     pub fn unsubscribe(&mut self, session: SessionId) {
-        self.subscribers.retain_mut(|s| {
-            let goes = s.session.id == session;
-            if goes {
-                s.release_held();
-            }
-            !goes
-        });
+        if let Ok(at) = self.place_of(session) {
+            self.subscribers.remove(at).release_held();
+        }
     }
 
     /// The session's part of `thread` ends at `until`, where the log says so; what comes before it may still be on its
     /// way.
     pub fn end(&mut self, session: SessionId, thread: u64, until: MsgId) {
         let over = self.shown_upto(thread).is_some_and(|s| s >= until);
-        self.subscribers.retain_mut(|s| {
-            if s.session.id != session {
-                return true;
-            }
-            s.range.until = Some(until);
-            // A session that catches up is shown what lies before the end first.
-            s.is_catching_up() || !over
-        });
+        let Ok(at) = self.place_of(session) else { return };
+        let subscriber = &mut self.subscribers[at];
+        subscriber.range.until = Some(until);
+        // A session that catches up is shown what lies before the end first.
+        if over && !subscriber.is_catching_up() {
+            self.subscribers.remove(at);
+        }
     }
 
     /// The barrier came back: up to `frontier` this partition needs no chain.
@@ -287,7 +277,7 @@ impl Topic {
     pub fn go_live(&mut self, session: SessionId, skip_until: &[(u64, MsgId)]) {
         let ahead = |(hash, until): &(u64, MsgId)| self.shown_upto(*hash).is_none_or(|shown| *until > shown);
         let ahead: Vec<(u64, MsgId)> = skip_until.iter().copied().filter(ahead).collect();
-        let Some(subscriber) = self.subscribers.iter_mut().find(|s| s.session.id == session) else { return };
+        let Some(subscriber) = self.subscriber_mut(session) else { return };
         if !subscriber.go_live(skip_until, ahead) {
             return;
         }
@@ -325,20 +315,6 @@ impl Topic {
         });
         for subscriber in self.subscribers.iter_mut().filter(|s| control.shown_to(&s.session.user)) {
             subscriber.deliver(hash, &mut rendered, unwritten);
-        }
-    }
-
-    /// Somebody types: for the live sessions here of all others who may be shown it, in a group likewise. `only`: the
-    /// typist let nobody else see that they are here. It may be lost.
-    pub fn typing(&self, key: u64, from: &UserId, only: Option<&BTreeSet<UserId>>, frame: &ServerFrame) {
-        let may_see = |session: &SessionHandle| {
-            session.user != *from
-                && only.is_none_or(|only| only.contains(&session.user))
-                && !session.state.blocked_with(from)
-        };
-        for subscriber in self.subscribers.iter().filter(|s| !s.is_catching_up() && may_see(&s.session)) {
-            let session = &subscriber.session;
-            session.outbox.push_ephemeral(key, frame.encode(session.codec));
         }
     }
 }

@@ -176,7 +176,7 @@ impl Topics {
     }
 
     pub fn is_subscribed(&self, session: SessionId, key: &TopicKey) -> bool {
-        self.by_key(key).is_some_and(|topic| topic.sessions().any(|s| s.id == session))
+        self.by_key(key).is_some_and(|topic| topic.is_subscribed(session))
     }
 
     pub fn is_catching_up(&self, session: SessionId, key: &TopicKey) -> bool {

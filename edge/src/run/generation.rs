@@ -243,9 +243,8 @@ impl Parts {
         let (status, thread_log) = (log.status.clone(), ThreadLog::new(nats, log.layout));
         let control =
             ControlAppender::new(thread_log.clone(), &publisher, &people, &clock, &cfg.times, cfg.max_group_members);
-        let marks = ListMarks::new(&clock, log.layout);
-        let heard = HeardThreads::new(&live, &clock, log.layout);
-        let threads = ThreadLists::new(&history, &people, &cursors, settings, marks, heard);
+        let known = (ListMarks::new(&clock, log.layout), HeardThreads::new(&live, &clock, log.layout));
+        let threads = ThreadLists::new(&history, &people, &cursors, settings, known);
         let pages = Pages::new(&history, &people);
         let receipts = Receipts::new(&KvBuckets::new(nats, log.layout), &people, &pages);
         let admission = Arc::new(Admission {

@@ -2,7 +2,7 @@
 //! comes live, too.
 
 use natterjack_nats::Layout;
-use natterjack_protocol::{Thread, UserId, internal::rpc::HeardOf};
+use natterjack_protocol::{UserId, internal::rpc::AskedThread};
 
 use crate::{
     clock::Clock,
@@ -21,13 +21,15 @@ impl HeardThreads {
         Self { live: live.clone(), clock: clock.clone(), layout }
     }
 
-    /// In the order of the question. None: nothing can be said, and the log is to be asked.
-    pub async fn of(&self, reader: &UserId, threads: &[Thread]) -> Vec<Option<HeardOf>> {
-        let topics = threads.iter().map(|thread| (TopicKey::of(thread, reader), thread.clone()));
+    /// Where nothing can be said, the log is to be asked.
+    pub async fn tell(&self, reader: &UserId, threads: &mut [AskedThread]) {
+        let topics = threads.iter().map(|asked| (TopicKey::of(&asked.thread, reader), asked.thread.clone()));
         // It ends.
-        let Ok(heard) = self.live.heard(topics.collect()).await else { return vec![None; threads.len()] };
+        let Ok(heard) = self.live.heard(topics.collect()).await else { return };
         // While a partition is silent, what is in its log may not have come here.
-        let beats = |thread: &Thread| self.clock.alive(self.layout.partition(thread));
-        heard.into_iter().zip(threads).map(|(heard, thread)| heard.filter(|_| beats(thread))).collect()
+        let beats: Vec<bool> = (0..self.layout.partitions).map(|p| self.clock.alive(p)).collect();
+        for (asked, heard) in threads.iter_mut().zip(heard) {
+            asked.heard = heard.filter(|_| beats[self.layout.partition(&asked.thread) as usize]);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Names of groups for lists: kept by their newest control entry, because in the morning a group of 500 is in 500 lists.
+//! Names of groups for lists: kept by their newest control entry, for a group of 500 is in 500 lists.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

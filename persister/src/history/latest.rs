@@ -15,7 +15,7 @@ use super::{
     page::{Rows, visible},
     page_source::PageSource,
     reader::Reader,
-    tails::{TAIL_ROWS, ThreadTail, is_shown, preview},
+    tails::{ABOUT, TAIL_ROWS, ThreadTail, is_shown, preview},
 };
 use crate::store::{ArchiveError, ArchiveStore, Order, Row};
 
@@ -77,21 +77,25 @@ impl<S: ArchiveStore> View<S> {
         let tails = self.known_tails(&threads).await;
         let looks = threads.into_iter().zip(tails).map(|(AskedThread { thread, access, read, .. }, tail)| {
             let control = tail.as_ref().and_then(|known| known.control);
-            let known = tail.and_then(|known| known.tail.latest_of(&reader, &access.intervals, read));
+            let known = tail.and_then(|known| {
+                let latest = known.tail.latest_of(&reader, &access.intervals, read)?;
+                Some((latest, known.tail.size))
+            });
             let mut reader = Reader { user: reader.clone(), intervals: access.intervals };
             async move {
                 // Of control entries that the asker does not know one may have ended the membership.
-                if let Some(latest) = known
+                if let Some((latest, size)) = known
                     && (control.is_some_and(|id| id <= access.v) || !reader.ended(&self.log, &thread, access.v).await?)
                 {
-                    return Ok::<_, HistoryError>(LatestOf { control, ..latest });
+                    return Ok::<_, HistoryError>((LatestOf { control, ..latest }, size));
                 }
                 let _place = self.places.acquire().await;
                 let mut latest = self.latest_of(&thread, &reader, read).await?;
                 if reader.ended(&self.log, &thread, access.v).await? {
                     latest = self.latest_of(&thread, &reader, read).await?;
                 }
-                Ok(LatestOf { control, ..latest })
+                let size = ABOUT + size::json(&latest.last);
+                Ok((LatestOf { control, ..latest }, size))
             }
         });
         let mut looks = stream::iter(looks).buffered(SIDE_BY_SIDE);
@@ -99,8 +103,8 @@ impl<S: ArchiveStore> View<S> {
         while bytes < limits::ANSWER_BYTES
             && let Some(latest) = looks.next().await
         {
-            let latest = latest?;
-            bytes += size::json(&latest);
+            let (latest, size) = latest?;
+            bytes += size;
             found.push(latest);
         }
         Ok(found)

@@ -11,6 +11,7 @@ use natterjack_protocol::{
     internal::rpc::{AskedThread, HeardOf, LastEntry, LatestOf},
     limits,
     log::Intervals,
+    size,
 };
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
@@ -21,6 +22,8 @@ use crate::store::{ArchiveStore, Row, overlay};
 /// Rows of a thread's end that are read, most often and at most: who has more unread messages, or these among more than
 /// that, is counted alone.
 pub(super) const TAIL_ROWS: [usize; 2] = [2, 128];
+/// What is said of a thread besides its last event.
+pub(super) const ABOUT: usize = 128;
 /// Ends that are kept: of some 4 kB at most, 80 MB together.
 const KEPT: usize = 20_000;
 
@@ -35,6 +38,8 @@ pub(super) struct ThreadTail {
     rows: Vec<(MsgId, u64, bool)>,
     /// There is nothing below.
     complete: bool,
+    /// Bytes of what is said of it.
+    pub size: usize,
 }
 
 fn author(user: &UserId) -> u64 {
@@ -61,7 +66,8 @@ impl ThreadTail {
         let newest = rows.first().map(|r| LastEntry { id: r.id, ts: r.ts })?;
         let of = rows.iter().map(|r| (r.id, author(&r.from), r.kind.is_message())).collect();
         let (last, cut) = preview(rows.into_iter().find(is_shown)?);
-        Some(Self { newest, last, cut, rows: of, complete })
+        let size = ABOUT + size::json(&last);
+        Some(Self { newest, last, cut, rows: of, complete, size })
     }
 
     /// For somebody who may read these parts and has read up to there. None: they see less of it, or it does not reach.

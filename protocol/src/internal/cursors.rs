@@ -82,16 +82,10 @@ impl UserCursors {
         got.unwrap_or_default().max(self.read(thread))
     }
 
-    /// Of these threads, up to where those were read of which it was written at or after `since_s`.
-    pub fn read_since<'a>(
-        &self,
-        threads: impl Iterator<Item = &'a Thread>,
-        since_s: u64,
-    ) -> impl Iterator<Item = (&'a Thread, MsgId)> {
-        threads.filter_map(move |thread| {
-            let ReadMark(id, at) = self.read.get(&thread.hash64())?;
-            (*at >= since_s).then_some((thread, *id))
-        })
+    /// Up to where the thread was read, if that was written at or after `since_s`.
+    pub fn read_since(&self, thread: &Thread, since_s: u64) -> Option<MsgId> {
+        let ReadMark(id, at) = self.read.get(&thread.hash64())?;
+        (*at >= since_s).then_some(*id)
     }
 
     /// What is set for the thread.
@@ -253,7 +247,10 @@ mod tests {
         assert_eq!((cursors.read(&threads[0]), cursors.got(&threads[0])), (MsgId(5), MsgId(9)));
         assert_eq!(cursors.got_by(&desk, &threads[0]), MsgId(5), "read on the phone");
         assert_eq!((cursors.got(&threads[1]), cursors.got(&threads[2])), (MsgId(7), MsgId::NONE));
-        let since = |s| cursors.read_since(threads.iter(), s).map(|(t, id)| (t.to_string(), id.0)).collect::<Vec<_>>();
+        let since = |s| {
+            let read = threads.iter().filter_map(|t| Some((t.to_string(), cursors.read_since(t, s)?.0)));
+            read.collect::<Vec<_>>()
+        };
         assert_eq!(since(100), [("dm.a.b".to_owned(), 5)]);
         assert_eq!(since(0).len(), 2);
         let bytes = rmp_serde::to_vec_named(&cursors).unwrap();

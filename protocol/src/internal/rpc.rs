@@ -15,6 +15,7 @@ use crate::{
     ids::{DeviceId, GroupId, MsgId, Token, UserId},
     log::{Intervals, fold::ThreadItem},
     refusal::Refusal,
+    size::Size,
     thread::Thread,
 };
 
@@ -145,6 +146,13 @@ pub struct AskedThread {
     pub read: Option<MsgId>,
     /// An answer is to be as new as this; none: as the log.
     pub heard: Option<HeardOf>,
+}
+
+/// About: the thread's name, two numbers, and intervals of two numbers.
+impl Size for AskedThread {
+    fn size(&self) -> usize {
+        256 + 64 * self.access.intervals.0.len()
+    }
 }
 
 /// What the list of threads says of one.

@@ -1,7 +1,7 @@
 //! What sessions see of a group that their user leaves and joins again.
 
 use bytes::Bytes;
-use natterjack_protocol::{Body, Cid, Event, Kind, codec::Codec};
+use natterjack_protocol::{Body, Cid, Event, Kind, client::frame::ServerFrame, codec::Codec};
 
 use super::*;
 use crate::members::Members;
