@@ -46,6 +46,7 @@ enum Command {
         reply: oneshot::Sender<Barrier>,
     },
     Heard {
+        session: SessionId,
         threads: Vec<(TopicKey, Thread)>,
         reply: oneshot::Sender<Vec<Option<HeardOf>>>,
     },
@@ -114,10 +115,14 @@ impl LiveHandle {
         answer.await.map_err(|_| refuse(EdgeError::Stopping))
     }
 
-    /// What came here of each thread. None: nobody here subscribes to it, or something of it is missing.
-    pub async fn heard(&self, threads: Vec<(TopicKey, Thread)>) -> Result<Vec<Option<HeardOf>>, Refusal> {
+    /// What came here of each thread. None: the session is not subscribed to it, or something of it is missing.
+    pub async fn heard(
+        &self,
+        session: SessionId,
+        threads: Vec<(TopicKey, Thread)>,
+    ) -> Result<Vec<Option<HeardOf>>, Refusal> {
         let (reply, heard) = oneshot::channel();
-        self.command(Command::Heard { threads, reply }).await?;
+        self.command(Command::Heard { session, threads, reply }).await?;
         heard.await.map_err(|_| refuse(EdgeError::Stopping))
     }
 

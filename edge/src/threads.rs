@@ -32,6 +32,7 @@ use crate::{
     cursors::CursorKeeper,
     history::{HistoryClient, invalid_reply},
     people::People,
+    sessions::handle::SessionId,
     thread_settings::SettingsKeeper,
 };
 
@@ -51,6 +52,8 @@ pub struct ListQuery {
     pub before: Option<MsgId>,
     pub since: Option<String>,
     pub archived: bool,
+    /// On which session it was asked for: what comes later comes there, too.
+    pub session: Option<SessionId>,
 }
 
 pub struct ListedThreads {
@@ -106,7 +109,7 @@ impl ThreadLists {
         let (keys, mut next) = order::page(&rows, cursors.as_ref(), &listed, before, limit);
         if known.is_empty() {
             let of_page = keys.iter().map(|(_, at)| self.asked(&rows[*at], cursors.as_ref())).collect();
-            known = self.latest(reader, of_page).await?;
+            known = self.latest(reader, query.session, of_page).await?;
         } else {
             known = keys.iter().map(|(_, at)| std::mem::take(&mut known[*at])).collect();
         }
@@ -160,7 +163,8 @@ impl ThreadLists {
         let threads: Vec<_> = threads.into_iter().filter(|(_, item)| item.visible()).collect();
         if threads.len() <= limit && query.since.is_none() {
             let mut rows: Vec<_> = threads.into_iter().map(|(thread, item)| row(thread, item)).collect();
-            let latest = self.latest(reader, rows.iter().map(|row| self.asked(row, cursors)).collect()).await?;
+            let asked = rows.iter().map(|row| self.asked(row, cursors)).collect();
+            let latest = self.latest(reader, query.session, asked).await?;
             rows.iter_mut().zip(&latest).for_each(|(row, latest)| row.newest = latest.newest);
             return Ok((Arc::new(rows), latest));
         }
@@ -191,7 +195,7 @@ impl ThreadLists {
         };
         let hidden: Vec<usize> = (0..rows.len()).filter(|at| hidden(&rows[*at])).collect();
         let asked = hidden.iter().map(|at| self.asked(&rows[*at], None)).collect();
-        for (at, latest) in hidden.iter().zip(self.latest(reader, asked).await?) {
+        for (at, latest) in hidden.iter().zip(self.latest(reader, None, asked).await?) {
             rows[*at].newest = latest.newest;
         }
         Ok(rows)
@@ -203,17 +207,29 @@ impl ThreadLists {
     }
 
     /// In the order of the question.
-    async fn latest(&self, reader: &UserId, asked: Vec<AskedThread>) -> Result<Vec<LatestOf>, Refusal> {
-        let asks = questions(asked).into_iter().map(|asked| self.clone().answered(reader.clone(), asked));
+    async fn latest(
+        &self,
+        reader: &UserId,
+        session: Option<SessionId>,
+        asked: Vec<AskedThread>,
+    ) -> Result<Vec<LatestOf>, Refusal> {
+        let asks = questions(asked).into_iter().map(|asked| self.clone().answered(reader.clone(), session, asked));
         let parts: Vec<_> = stream::iter(asks.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await?;
         Ok(parts.into_iter().flatten().collect())
     }
 
     /// An answer may be of the first threads only.
-    async fn answered(self, reader: UserId, mut asked: Vec<AskedThread>) -> Result<Vec<LatestOf>, Refusal> {
+    async fn answered(
+        self,
+        reader: UserId,
+        session: Option<SessionId>,
+        mut asked: Vec<AskedThread>,
+    ) -> Result<Vec<LatestOf>, Refusal> {
         let mut rows = Vec::with_capacity(asked.len());
         while !asked.is_empty() {
-            self.heard.tell(&reader, &mut asked).await;
+            if let Some(session) = session {
+                self.heard.tell(session, &reader, &mut asked).await;
+            }
             let latest = self.history.ask_in_turn(latest(reader.clone(), asked.clone())).await?;
             if !(1..=asked.len()).contains(&latest.len()) {
                 return Err(invalid_reply("nothing, or more than was asked for"));

@@ -105,7 +105,7 @@ pub async fn list(
 ) -> Answer<ThreadsAnswer> {
     let all = api.people.threads(&actor.user).await?.threads.into_iter().collect();
     let Turn { limit, before, since, archived } = turn;
-    let list = api.threads.page(&actor.user, all, ListQuery { limit, before, since, archived }).await?;
+    let list = api.threads.page(&actor.user, all, ListQuery { limit, before, since, archived, session: None }).await?;
     let ListedThreads { threads, next, synced } = list;
     Ok(Json(ThreadsAnswer { threads, next, synced }))
 }

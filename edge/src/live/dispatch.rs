@@ -222,10 +222,10 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
                 let everywhere = threads.is_empty();
                 self.heads.wait(HeadsWaiter { slots, threads, everywhere, reply: Some(reply) });
             }
-            Command::Heard { threads, reply } => {
-                let heard = |(key, thread): &(TopicKey, Thread)| self.topics.by_key(key)?.heard(thread.hash64());
+            Command::Heard { session, threads, reply } => {
+                let of = |(key, thread): &(TopicKey, Thread)| self.topics.by_key(key)?.heard(session, thread.hash64());
                 // Who asked may have gone.
-                let _ = reply.send(threads.iter().map(heard).collect());
+                let _ = reply.send(threads.iter().map(of).collect());
             }
             Command::GoLive { session, topics, then, reply } => {
                 // Membership may have changed while the pages went out.

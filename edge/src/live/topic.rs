@@ -185,9 +185,11 @@ impl Topic {
         self.shown.get(&hash).map(|last| last.id).or(self.base_of(hash))
     }
 
-    /// What came of a thread here. None: the barrier has not come back, or something is missing.
-    pub fn heard(&self, hash: u64) -> Option<HeardOf> {
-        let since = self.base_of(hash).filter(|_| !self.repairs.contains_key(&hash))?;
+    /// What came of a thread here. None: the session is not subscribed, the barrier has not come back, or something is
+    /// missing.
+    pub fn heard(&self, session: SessionId, hash: u64) -> Option<HeardOf> {
+        let whole = self.is_subscribed(session) && !self.repairs.contains_key(&hash);
+        let since = self.base_of(hash).filter(|_| whole)?;
         let head = self.shown.get(&hash).map(|last| last.id).filter(|id| *id > since);
         Some(HeardOf { since, head: head.unwrap_or_default() })
     }

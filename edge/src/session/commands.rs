@@ -73,7 +73,7 @@ impl<B: Backend> Session<B> {
                     let page = async {
                         let room = handle.room().await?;
                         handle.state.loaded(services.times.attach).await?;
-                        let query = ListQuery { limit, before, since, archived };
+                        let query = ListQuery { limit, before, since, archived, session: Some(handle.id) };
                         let list = services.backend.threads(&handle.user, handle.state.snapshot(), query).await?;
                         let ListedThreads { threads, next, synced } = list;
                         room.frame(&ServerFrame::Threads { r, threads, next, synced });

@@ -1,5 +1,5 @@
-//! How far this edge has heard of threads live: what is as new as that may be shown in a list, for whatever comes later
-//! comes live, too.
+//! How far this edge has heard of threads live: what is as new as that may be shown in a list to a session that is
+//! subscribed to them, for whatever comes later comes to it live.
 
 use natterjack_nats::Layout;
 use natterjack_protocol::{UserId, internal::rpc::AskedThread};
@@ -7,6 +7,7 @@ use natterjack_protocol::{UserId, internal::rpc::AskedThread};
 use crate::{
     clock::Clock,
     live::{LiveHandle, event::TopicKey},
+    sessions::handle::SessionId,
 };
 
 #[derive(Clone)]
@@ -22,10 +23,10 @@ impl HeardThreads {
     }
 
     /// Where nothing can be said, the log is to be asked.
-    pub async fn tell(&self, reader: &UserId, threads: &mut [AskedThread]) {
+    pub async fn tell(&self, session: SessionId, reader: &UserId, threads: &mut [AskedThread]) {
         let topics = threads.iter().map(|asked| (TopicKey::of(&asked.thread, reader), asked.thread.clone()));
         // It ends.
-        let Ok(heard) = self.live.heard(topics.collect()).await else { return };
+        let Ok(heard) = self.live.heard(session, topics.collect()).await else { return };
         // While a partition is silent, what is in its log may not have come here.
         let beats: Vec<bool> = (0..self.layout.partitions).map(|p| self.clock.alive(p)).collect();
         for (asked, heard) in threads.iter_mut().zip(heard) {

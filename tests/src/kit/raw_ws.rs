@@ -218,16 +218,12 @@ impl RawWs {
     }
 
     pub async fn send_cid(&mut self, thread: &Thread, cid: Cid, text: &str) -> Result<MsgId, Refusal> {
-        let r = self.request();
-        self.send(&ClientFrame::Send(SendMessage {
-            r,
-            cid,
-            thread: thread.clone(),
-            kind: Kind::Text,
-            body: Body::text(text),
-            behind: None,
-        }))
-        .await;
+        self.send_kind(thread, cid, Kind::Text, Body::text(text)).await
+    }
+
+    pub async fn send_kind(&mut self, thread: &Thread, cid: Cid, kind: Kind, body: Body) -> Result<MsgId, Refusal> {
+        let (r, thread) = (self.request(), thread.clone());
+        self.send(&ClientFrame::Send(SendMessage { r, cid, thread, kind, body, behind: None })).await;
         self.until("sent or a refusal", |f| match f {
             ServerFrame::Sent { r: to, id, .. } if to == r => Some(Ok(id)),
             ServerFrame::Error { r: Some(to), refusal } if to == r => Some(Err(refusal)),

@@ -14,6 +14,7 @@ mod floods;
 mod full_log;
 mod groups;
 mod joining;
+mod list_live;
 mod lost_answers;
 mod lost_changes;
 mod lost_keys;
