@@ -179,6 +179,7 @@ async fn what_was_read_survives_all_keys_of_users_under_load() {
     let mut c = cluster.raw(&carol, 1, Codec::Json).await;
     let first = c.send_text(&quiet, "first").await.unwrap();
     c.send_text(&quiet, "second").await.unwrap();
+    becomes(&apis[0], &quiet, (MsgId::NONE, 2)).await;
     good(apis[0].post("/v1/ack", &json!({ "read": { quiet.to_string(): first } })).await);
     good(apis[0].patch(&format!("/v1/threads/{quiet}/settings"), &json!({ "pinned": true })).await);
     let copied = async |more: f64| {
