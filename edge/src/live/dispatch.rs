@@ -235,11 +235,11 @@ impl<F: Feed, J: Jobs> Dispatcher<F, J> {
                 let live = self.topics.go_live(session.id, &topics);
                 if let Some(frame) = then.filter(|_| live) {
                     session.outbox.push(frame);
-                    let is_as_it_is = |thread: &Thread, item: &ThreadItem| {
+                    let is_followed = |thread: &Thread, item: &ThreadItem| {
                         let key = TopicKey::of(thread, &session.user);
                         item.intervals.open() && self.topics.is_subscribed(session.id, &key)
                     };
-                    for (thread, item) in session.state.select(|thread, item| !is_as_it_is(thread, item)) {
+                    for (thread, item) in session.state.select(|thread, item| !is_followed(thread, item)) {
                         self.follow_membership(&session, &thread, &item);
                     }
                 }

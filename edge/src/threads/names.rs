@@ -44,12 +44,9 @@ impl GroupNames {
         let state = self.people.group(group).await.ok()??;
         let mut all = self.kept.lock();
         if all.len() >= MOST {
-            all.retain(|_, kept| kept.at.elapsed() < KEPT);
+            all.clear();
         }
-        if all.len() < MOST {
-            let kept = KeptName { at: Instant::now(), version: state.version, name: state.name.clone() };
-            all.insert(group.clone(), kept);
-        }
+        all.insert(group.clone(), KeptName { at: Instant::now(), version: state.version, name: state.name.clone() });
         Some(state.name)
     }
 }

@@ -15,7 +15,7 @@ use natterjack_protocol::{
     codec::Codec,
 };
 use natterjack_testkit::{eventually_within, raw_jetstream};
-use natterjack_tests::kit::{Cluster, ClusterSpec, RawWs, User, counters::sum_of};
+use natterjack_tests::kit::{Api, Cluster, ClusterSpec, RawWs, User, counters::sum_of};
 use serde_json::json;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -105,14 +105,32 @@ async fn while_they_read(
     last
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_read_and_listed_goes_on_with_another_number_of_partitions() {
+/// Alice with two devices, each at an edge of its own, bob, who writes to her and a group, and carol, who does not.
+struct World {
+    cluster: Cluster,
+    alice: User,
+    desk: User,
+    bob: User,
+    carol: User,
+    group: Thread,
+    dm: Thread,
+    quiet: Thread,
+    apis: [Api; 2],
+}
+
+async fn world() -> World {
     let cluster = Cluster::start(ClusterSpec::default()).await;
     let (alice, bob, carol) = (cluster.user("alice").await, cluster.user("bob").await, cluster.user("carol").await);
     let desk = alice.log_in(&cluster, 1).await;
-    let group = new_group(&cluster.api(&bob, 0), "both logs", &[alice.clone(), carol.clone()]).await;
+    let group = new_group(&cluster.api(&bob, 0), "readers", &[alice.clone(), carol.clone()]).await;
     let (dm, quiet) = (alice.dm(&bob), alice.dm(&carol));
     let apis = [cluster.api(&alice, 0), cluster.api(&desk, 1)];
+    World { cluster, alice, desk, bob, carol, group, dm, quiet, apis }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_and_listed_goes_on_with_another_number_of_partitions() {
+    let World { cluster, alice, desk, bob, carol, group, dm, quiet, apis } = world().await;
     let mut c = cluster.raw(&carol, 1, Codec::Json).await;
     let early = c.send_text(&quiet, "early").await.unwrap();
     let wrong = c.send_text(&quiet, "wrong").await.unwrap();
@@ -170,12 +188,7 @@ async fn what_is_read_and_listed_goes_on_with_another_number_of_partitions() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_read_survives_all_keys_of_users_under_load() {
-    let cluster = Cluster::start(ClusterSpec::default()).await;
-    let (alice, bob, carol) = (cluster.user("alice").await, cluster.user("bob").await, cluster.user("carol").await);
-    let desk = alice.log_in(&cluster, 1).await;
-    let group = new_group(&cluster.api(&bob, 0), "forgetful", &[alice.clone(), carol.clone()]).await;
-    let (dm, quiet) = (alice.dm(&bob), alice.dm(&carol));
-    let apis = [cluster.api(&alice, 0), cluster.api(&desk, 1)];
+    let World { cluster, alice, desk, bob, carol, group, dm, quiet, apis } = world().await;
     let mut c = cluster.raw(&carol, 1, Codec::Json).await;
     let first = c.send_text(&quiet, "first").await.unwrap();
     c.send_text(&quiet, "second").await.unwrap();
